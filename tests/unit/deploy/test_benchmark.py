@@ -24,6 +24,8 @@ from flagscale_deploy.deploy.benchmark import (
     script,
 )
 from flagscale_deploy.deploy.server_status import InstanceStatus
+from flagscale_deploy.transport.base import ending_with_input
+from tests.lab.product.operator import eventually
 
 NEW = {
     "duration": 2.0, "completed": 4, "failed": 0, "request_throughput": 2.0, "request_goodput": 1.5,
@@ -118,21 +120,37 @@ def test_a_baseline_is_what_was_written() -> None:
             read_baseline(wrong)
 
 
-def run(tmp_path: Path, vllm: str, environment: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the script in a home that has secrets, with a command `vllm` of this shell text."""
+def prepared(tmp_path: Path, vllm: str, environment: str = "") -> tuple[str, dict[str, str]]:
+    """Return the script and variables for a home that has secrets, with a command `vllm` of this shell text."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "tmp").mkdir()
     (tmp_path / "state/secrets").mkdir(parents=True)
     (tmp_path / "state/secrets/env").write_text("VLLM_API_KEY='sk-a b'\n")
-    (tmp_path / "bin/vllm").write_text(
-        "#!/bin/bash\nfor word; do case $word in --result-dir=*) at=${word#*=};; esac; done\n" + vllm
-    )
+    result_dir = "for word; do case $word in --result-dir=*) at=${word#*=};; esac; done\n"
+    (tmp_path / "bin/vllm").write_text(f"#!/bin/bash\n{result_dir}{vllm}")
     (tmp_path / "bin/vllm").chmod(0o755)
     text = script(command(ENGINE, "http://h:1", Load(), Point()), "http://h:1", "state", environment)
-    variables = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp"), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    return text, {"HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp"), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+
+
+def run(tmp_path: Path, vllm: str, environment: str = "") -> subprocess.CompletedProcess[str]:
+    text, variables = prepared(tmp_path, vllm, environment)
     done = subprocess.run(["bash", "-c", text], env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert list((tmp_path / "tmp").iterdir()) == []
     return done
+
+
+def test_a_benchmark_that_is_interrupted_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    text, variables = prepared(tmp_path, 'echo $$ >"$at/pid"\nmv "$at/pid" "$at/began"\nsleep 600\n')
+    words = ending_with_input(text, "bash")
+    with subprocess.Popen(words, env=variables, stdin=subprocess.PIPE, start_new_session=True) as running:
+        assert running.stdin is not None
+        assert eventually(lambda: [*tmp_path.glob("tmp/*/began")])
+        (began,) = tmp_path.glob("tmp/*/began")
+        process = Path("/proc") / began.read_text().strip()
+        assert process.exists()
+        running.stdin.close()
+        assert eventually(lambda: not process.exists() and not [*(tmp_path / "tmp").iterdir()])
 
 
 def test_the_script_prints_the_result_alone_and_hands_the_key_on_in_the_environment(tmp_path: Path) -> None:
