@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flagscale_deploy.api.inspecting import entrances_for, environment_of, host_command
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.benchmark import (
+    TRUST,
     Load,
     Point,
     PointFigures,
@@ -28,6 +29,7 @@ from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.errors import BusyError, FaultsError, HostError, InputError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.vllm import is_on
 from flagscale_deploy.remote.deployment.state import ROOT, file_name
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.input_files import read_text
@@ -186,8 +188,17 @@ def _script(
     """Return the bash that measures a point from a host."""
     url = entrance.endpoint.removesuffix("/v1")
     state = f"{ROOT}/{file_name(request.deployment)}/{file_name(host.name)}"
+    if not _trusts_code(request):
+        engine = replace(engine, argv=tuple(word for word in engine.argv if not word.startswith(TRUST)))
     hook = (request.spec.before_start if request.spec else None) or ""
     return script(command(engine, url, *load), url, state, f"{environment_of(host)}{hook}")
+
+
+def _trusts_code(request: Request) -> bool:
+    """Return whether the configuration says to run a model's own code; the word of a host is not enough elsewhere."""
+    flag = TRUST.removeprefix("--")
+    models = request.spec.engines if request.spec else ()
+    return any(flag in model.action_args or is_on(model.engine_args.get(flag)) for model in models)
 
 
 def _measure(fleet: Fleet, text: str, options: BenchOptions, where: tuple[str, Point]) -> PointFigures:
@@ -215,7 +226,7 @@ def _measure(fleet: Fleet, text: str, options: BenchOptions, where: tuple[str, P
         figures = read_result(outcome.stdout, options.load, point)
     except ResultError as error:
         problem = f"the result of the benchmark cannot be read: {error}"
-        raise RemoteError(name, problem, "vLLM 0.6 to 0.32 are known to `bench`") from error
+        raise RemoteError(name, problem, "the results of vLLM 0.32 are known to `bench`") from error
     if not figures["completed"]:
         raise RemoteError(name, f"not one request was answered ({point})", "try `call`; `logs --diagnose` says why")
     return figures

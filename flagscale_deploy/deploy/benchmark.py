@@ -24,7 +24,8 @@ LAST_BYTES = 8000
 """So much of what the benchmark printed is sent where it fails."""
 _VLLM_NAMES = {"goodput": ("request_goodput", "request_goodput:")}
 """vLLM's names where they are not ours; that with a colon is of versions before 0.12."""
-_OF_THE_ENGINE = ("--tokenizer=", "--tokenizer-mode=", "--trust-remote-code")
+TRUST = "--trust-remote-code"
+_OF_THE_ENGINE = ("--tokenizer=", "--tokenizer-mode=", TRUST)
 """Flags of an engine that its benchmark needs, too."""
 
 
@@ -126,7 +127,7 @@ exit $code
 
 
 def read_result(data: bytes, load: Load, point: Point) -> PointFigures:
-    """Return what a result file of vLLM 0.6 to 0.32 has. Unknown keys, and values that are no numbers, are left out.
+    """Return what a result file of vLLM has. Unknown keys, and values that are no numbers, are left out.
 
     Raises ResultError where it is no JSON object, or counts no requests.
     """

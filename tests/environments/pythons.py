@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,11 +123,13 @@ def _worst(ended: Iterable[tuple[int, str]]) -> tuple[int, str]:
 
 
 def _run(python: Path, *words: str, **env: str) -> tuple[int, str]:
-    given = os.environ | {"PYTHONPATH": str(ROOT)} | env
+    """Run pytest in a folder of its own: what ends at the same time removes older runs' folders at the same time."""
     command = [str(python), *PYTEST, *words]
-    ended = subprocess.run(
-        command, cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory(prefix="fsd-unit-", ignore_cleanup_errors=True) as folder:
+        given = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DEBUG_TEMPROOT": folder} | env
+        ended = subprocess.run(
+            command, cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
     return ended.returncode, ended.stdout
 
 

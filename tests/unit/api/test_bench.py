@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_points_are_measured_one_after_the_other_and_written(bench: Bench) -> No
     assert report.exit_code == 0
     assert json.loads((report.folder / "bench.json").read_text()) == json.loads(json.dumps(bench_json(report)))
     assert [host for host, _ in (bench(BenchOptions((Point(),), source="gpu02")), bench.started)[1]] == ["gpu02"]
+
+
+def test_a_models_own_code_runs_where_the_configuration_says_so_and_not_by_the_word_of_a_host(bench: Bench) -> None:
+    for record in bench.world.records.values():
+        record["instances"][0]["argv"].append("--trust-remote-code")
+    bench()
+    assert not any("--trust-remote-code" in command for _, command in bench.started)
+    request = bench.world.request()
+    (model,) = request.serve.models
+    trusting = replace(request.serve, models=(replace(model, action_args=("trust-remote-code",)),))
+    bench.world.calls.clear()
+    api.bench(replace(request, spec=trusting), OPTIONS)
+    assert all("--trust-remote-code" in command for _, command in bench.started)
 
 
 def test_the_table_has_the_percentiles_of_each_point(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
