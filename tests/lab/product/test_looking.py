@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 
 from tests.lab import Lab
 from tests.lab.product.conftest import Serve
-from tests.lab.product.operator import Operator
+from tests.lab.product.operator import Operator, eventually
 from tests.lab.product.stand_in import given
 
 Write = Callable[..., Serve]
@@ -40,6 +41,8 @@ def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operat
     answer = operator("call", "hi", *named, "--system", "be brief", "--max-tokens", "5", "--json").json
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
+    a_benchmark_that_is_interrupted_leaves_nothing(lab, operator, served.name)
+
     server = str(given(lab.hosts[0], served.port)["pid"])
     lab.hosts[0].run(["kill", "-STOP", server])
     hangs = operator("status", *named, "--json", exits=1).json
@@ -58,6 +61,24 @@ def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operat
     assert "it is stopped since 20" in operator("call", "hi", *named, exits=1).err
     stopped = operator("status", *named, "--json").json
     assert (stopped["state"], stopped["instances"][0]["state"]) == ("stopped", "stopped")
+
+
+def a_benchmark_that_is_interrupted_leaves_nothing(lab: Lab, operator: Operator, name: str) -> None:
+    host, hold = lab.hosts[1], "/dev/shm/hold-bench"
+    words = ("bench", "--name", name, "--from", "node2")
+    busy = operator(*words, exits=7)
+    assert "model0/0: it does not count its requests" in busy.err
+    host.run(["touch", hold])
+    running = operator.start(*words, "--force")
+    assert eventually(lambda: "bench serve" in host.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", check=False).stdout)
+    running.send(signal.SIGINT)
+    running.end(130)
+    assert eventually(
+        lambda: "fsd-bench" not in host.run("ls -d /tmp/* 2>&1; cat /proc/[0-9]*/cmdline", check=False).stdout
+    )
+    host.run(["rm", hold])
+    report = operator(*words, "--force", "--rate", "1,inf", "--num-prompts", "3", "--json").json
+    assert [(point["rate"], point["completed"]) for point in report["points"]] == [("1", 3), ("inf", 3)]
 
 
 def test_a_host_that_cannot_be_reached_is_unknown(lab: Lab, operator: Operator, serve: Write) -> None:

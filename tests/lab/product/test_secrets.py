@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -103,7 +104,10 @@ def test_who_has_no_key_gets_no_answer(lab: Lab, operator: Operator, serve: Writ
     served = serve(flags={"api-key": KEY})
     operator("run", "-c", served.config)
     secrets = lab.hosts[0].directory / f"home/.flagscale-deploy/{served.name}/node1/secrets/env"
+    assert operator("bench", "--name", served.name, "--force", "--json").json["points"][0]["completed"] == 100
     secrets.write_text("VLLM_API_KEY=another\n")
+    unmeasured = operator("bench", "--name", served.name, "--force", exits=1)
+    assert re.search(r"it is \w+|HTTP Error 401", unmeasured.err)
     refused = operator("call", "hello", "--name", served.name, exits=1)
     assert "node1: model0/0: HTTP 401" in refused.err
     operator("stop", "--name", served.name)
