@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 RAY = (
+    "tests/docs/test_commands_on_hosts.py",
     "tests/e2e/test_diagnoses.py",
     "tests/e2e/test_serve_remote.py",
     "tests/e2e/test_two_hosts.py",
@@ -31,7 +32,6 @@ WITHOUT_ENGINE = (
 )
 """These import vLLM or plan for it, and start no engine: each goes where there is room."""
 LONG = (
-    "tests/docs/test_commands_on_hosts.py",
     *WITHOUT_ENGINE,
     "tests/lab/",
     "tests/component/push/test_hostile.py",

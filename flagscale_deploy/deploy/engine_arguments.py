@@ -29,8 +29,8 @@ from flagscale_deploy.support.shell import exports, literals
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
 
-PARSE_SECONDS = 60.0
-"""`import vllm` takes 5 s here, 10 s and more from a slow disk."""
+PARSE_SECONDS = 240.0
+"""`import vllm` takes 5 s here, 10 s and more from a slow disk, and took 60 s on cores with much else to do."""
 SLACK_SECONDS = 10.0
 KEPT_SECONDS = 30 * 86400
 READS_FILES = ("--config", "--chat-template")
@@ -86,7 +86,7 @@ def parse_engine_arguments(
 ) -> dict[str, Parsed]:
     """Return what vLLM's parser on each host says about the command line of each rank, by the rank's name.
 
-    Hosts parse at the same time, each once for all its ranks, for at most 60 s; nothing is started. Left out are
+    Hosts parse at the same time, each once for all its ranks, for at most 240 s; nothing is started. Left out are
     users' own programs, and hosts without facts, without vLLM, or with a broken environment, which other checks report.
     `cache` is a directory; a command line that any host with the same parser refused is not remembered.
     """

@@ -121,7 +121,7 @@ def test_node_ip_of_nobody(bench: Bench) -> None:
     """Ray itself gives up after 30 s, and more where its Python is slow to start."""
     unseen = ("--skip-check", "node-ip", "--skip-check", "data-network")
     wrong = {"node2": {"node_ip": bench.nobody}}
-    failed = bench.fails("node-ip", *unseen, exits=1, hosts=wrong, timeouts={"ray": 60})
+    failed = bench.fails("node-ip", *unseen, exits=1, hosts=wrong, timeouts={"ray": 120})
     failed.blames("node2", "address-not-here")
 
 
